@@ -151,32 +151,6 @@ def test_overlapping_limits_leave_the_number_of_threads_as_it_was() -> None:
         torch.set_num_threads(threads)
 
 
-def test_a_thread_that_began_while_another_was_inside_restores_the_usual_number() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    is_begun, is_left = threading.Event(), threading.Event()
-
-    def second() -> int:
-        torch.get_num_threads()  # 1, as its own number
-        is_begun.set()
-        assert is_left.wait(20)
-        with one_thread():
-            pass
-        return torch.get_num_threads()
-
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            with one_thread():
-                work = pool.submit(second)
-                assert is_begun.wait(20)
-            is_left.set()
-            assert work.result(60) == 3
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(torch.get_num_threads).result(60) == 3
-    finally:
-        torch.set_num_threads(threads)
-
-
 def test_an_error_inside_restores_the_number_of_threads() -> None:
     before = torch.get_num_threads(), blas_threads()
     with pytest.raises(KeyboardInterrupt), one_thread():

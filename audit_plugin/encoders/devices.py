@@ -23,7 +23,8 @@ from .base import Encode
 
 CUDA_BATCH = 256
 MANY_ROWS = 20_000  # from which on operations are so large that threads share them well
-_usual_threads = [1]  # of torch, outside of `_single_threads`
+_found: list[int] = []  # threads of torch before, once for each `one_thread` that is open
+_found_lock = threading.Lock()
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -118,40 +119,39 @@ def in_single_threads(function: Callable[[Item], Value], items: Sequence[Item]) 
     beside other programs that took up to twenty times as long as one thread. An interrupt ends the functions where they
     call `check_stopped`.
     """
+    threads = torch.get_num_threads()
 
     def alone(item: Item) -> Value:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # of this thread, and of threads that begin to use torch meanwhile
         return function(item)
 
-    with _single_threads() as threads, ReadingThreads(max(1, min(threads, len(items)))) as pool:
-        return list(pool.map(alone, items))
+    try:
+        with ReadingThreads(max(1, min(threads, len(items)))) as pool:
+            return list(pool.map(alone, items))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Small operations of torch, and in the main thread of NumPy, by one thread inside: `in_single_threads` says why.
+    """Small operations of NumPy and torch by one thread inside: `in_single_threads` says why.
 
-    NumPy's number is the whole process': of two threads that overlap, the second would restore the limit of the first.
+    torch's number is that of the thread and of those that begin to use torch meanwhile: all that overlap restore what
+    the first one found. NumPy's is the whole process', so that only the main thread may set it: of two that overlap, the
+    second would restore the limit of the first.
     """
+    with _found_lock:
+        threads = _found[0] if _found else torch.get_num_threads()
+        _found.append(threads)
+    torch.set_num_threads(1)
     is_main = threading.current_thread() is threading.main_thread()
-    with _single_threads(), threadpool_limits(1, user_api="blas") if is_main else contextlib.nullcontext():
-        torch.set_num_threads(1)
-        yield
-
-
-@contextlib.contextmanager
-def _single_threads() -> Iterator[int]:
-    """Gives torch's number of threads, and restores it at the end.
-
-    The number is that of a thread, and of threads that begin to use torch later. One that began while another one was
-    inside finds 1, which is not what it is to restore: so the last other number is remembered for all.
-    """
-    if (threads := torch.get_num_threads()) > 1:
-        _usual_threads[0] = threads
     try:
-        yield _usual_threads[0]
+        with threadpool_limits(1, user_api="blas") if is_main else contextlib.nullcontext():
+            yield
     finally:
-        torch.set_num_threads(_usual_threads[0])
+        torch.set_num_threads(threads)
+        with _found_lock:
+            _found.pop()
 
 
 def small_by_one_thread(rows: int) -> contextlib.AbstractContextManager[None]:
