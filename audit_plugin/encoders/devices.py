@@ -137,8 +137,8 @@ def one_thread() -> Iterator[None]:
     """Small operations of NumPy and torch by one thread inside: `in_single_threads` says why.
 
     torch's number is that of the thread and of those that begin to use torch meanwhile: all that overlap restore what
-    the first one found. NumPy's is the whole process', so that only the main thread may set it: of two that overlap, the
-    second would restore the limit of the first.
+    the first one found. NumPy's is the whole process', so that only the main thread may set it: of two that overlap,
+    the second would restore the limit of the first.
     """
     with _found_lock:
         threads = _found[0] if _found else torch.get_num_threads()
