@@ -143,7 +143,7 @@ def review_speed_table() -> str:
     return "\n".join(
         [
             f"Seconds, median and longest of {reports[0]['repeats']} (`python -m benchmarks.review_speed [--rows "
-            f"100000]`, a real server and Chromium on two cores of an {cpu} that did nothing else). Each repeat has a "
+            f"100000]`, a real server and Chromium on two cores of an {cpu}). Each repeat has a "
             "new copy of the dataset, so that the panel reads all of it when it is opened:",
             "",
             *markdown_table(("step", *headings, "aimed at"), rows),
