@@ -116,7 +116,7 @@ class Overview(Summary):
             component="AuditThreshold",
             kind=card.kind,
             run=run,
-            name=f"Threshold of {FLAGS[card.kind].label}",
+            spoken=f"Threshold of {FLAGS[card.kind].label}",
             low=card.low,
             high=card.high,
             step=(card.high - card.low) / SLIDER_STEPS,
@@ -152,11 +152,12 @@ class Overview(Summary):
         run = run_of(ctx)
         if ctx.params.get("run") != run:
             return UNCHANGED
-        set_state(ctx, thresholds=(moved := thresholds_with_moved(ctx)))
+        ctx.panel_state["thresholds"] = moved = thresholds_with_moved(ctx)
         card = next((card for card in findings.cards(ctx.dataset, run) if card.kind == ctx.params["kind"]), None)
         if card is not None:
-            moved[card.kind] = self._threshold(ctx, card)
-            view = findings.scored_above(ctx.dataset, run, card.kind, moved[card.kind])
+            threshold = self._threshold(ctx, card)
+            set_state(ctx, thresholds={**moved, card.kind: threshold})
+            view = findings.scored_above(ctx.dataset, run, card.kind, threshold)
             set_view(ctx, view, fields=findings.shown_fields(ctx.dataset, run, card.kind))
         return None
 

@@ -65,6 +65,7 @@ def test_the_overview_counts_and_its_threshold_is_moved_set_and_reset(dataset: A
     assert len(dataset.match_tags("audit:misaligned")) == 3
     slider = element_of(drawn, "threshold_misaligned")["view"]
     assert slider["threshold"] == 3.0
+    assert slider["spoken"] == "Threshold of Misaligned"
     assert app.state["thresholds"] == {}
     drawn = app.slide("misaligned", 1e9)  # beyond the slider's end
     drawn = app.use_threshold("misaligned")

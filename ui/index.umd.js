@@ -345,7 +345,7 @@
   const REST_MS = 200;
 
   function Threshold({ schema }) {
-    const { kind, run, name, low, high, step, threshold, on_slide: onSlide, on_rest: onRest } = schema.view;
+    const { kind, run, spoken, low, high, step, threshold, on_slide: onSlide, on_rest: onRest } = schema.view;
     const send = ops.useTriggerPanelEvent();
     const field = React.useRef(null);
     const [value, setValue] = React.useState(threshold);
@@ -395,7 +395,7 @@
       "Threshold",
       React.createElement("input", {
         ref: field, type: "range", min: low, max: high + step / 2, step, value, onChange: onMove,
-        "aria-label": name, "aria-valuetext": value.toFixed(2),
+        "aria-label": spoken, "aria-valuetext": value.toFixed(2),
         style: { flex: 1, minWidth: 0, accentColor: "var(--fo-palette-primary-plainColor, #ff6d04)", cursor: "pointer" },
       }),
       React.createElement("span", { style: { fontVariantNumeric: "tabular-nums" } }, value.toFixed(2))

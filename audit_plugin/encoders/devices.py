@@ -23,8 +23,8 @@ from .base import Encode
 
 CUDA_BATCH = 256
 MANY_ROWS = 20_000  # from which on operations are so large that threads share them well
-_found: list[int] = []  # threads of torch before, once for each `one_thread` that is open
-_found_lock = threading.Lock()
+_threads_before: list[int] = []  # threads of torch before, once for each `one_thread` that is open
+_threads_lock = threading.Lock()
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -140,9 +140,9 @@ def one_thread() -> Iterator[None]:
     the first one found. NumPy's is the whole process', so that only the main thread may set it: of two that overlap,
     the second would restore the limit of the first.
     """
-    with _found_lock:
-        threads = _found[0] if _found else torch.get_num_threads()
-        _found.append(threads)
+    with _threads_lock:
+        threads = _threads_before[0] if _threads_before else torch.get_num_threads()
+        _threads_before.append(threads)
     torch.set_num_threads(1)
     is_main = threading.current_thread() is threading.main_thread()
     try:
@@ -150,8 +150,8 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        with _found_lock:
-            _found.pop()
+        with _threads_lock:
+            _threads_before.pop()
 
 
 def small_by_one_thread(rows: int) -> contextlib.AbstractContextManager[None]:
